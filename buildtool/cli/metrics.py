@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from buildtool.cli.options import config_option
-from buildtool.cli.output import say
+from buildtool.cli.output import clean, say
 from buildtool.cli.places import choose_places, places_options, require_directories
 from buildtool.core.errors import EXIT_DONE, EXIT_FAILED
 from buildtool.metrics.exposition import Reader
@@ -59,7 +60,8 @@ def print_metrics(
     require_directories(places)
     reader = Reader(places=places, warn=say, max_series=max_series)
     text, _ = reader.render(f"{_OPEN_METRICS};version=1.0.0" if openmetrics else "")
-    click.echo(text.decode(), nl=False)
+    # A label may be a text that a program found. What is no terminal gets the exact bytes.
+    click.echo(clean(text.decode()) if sys.stdout.isatty() else text, nl=False)
     return EXIT_FAILED if reader.failed else EXIT_DONE
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from buildtool.core.yamltext import quote_scalar, quote_scalars
 from buildtool.deploy.limits import Limits, format_bytes
 from buildtool.deploy.needs import TRUST_OF_HOST, Deployment
-from buildtool.deploy.yamltext import YamlText, quote_scalar, quote_scalars
+from buildtool.deploy.yamltext import YamlText
 
 
 def write_compose(deployment: Deployment, limits: Limits, *, trust: str, explains: bool) -> str:

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from buildtool.core.errors import UsageError
 from buildtool.core.resources import resource_path
+from buildtool.core.yamltext import quote_scalar, quote_scalars
 from buildtool.deploy.kubernetes import Cluster, check_name, choose_resources, hostpath_type
 from buildtool.deploy.limits import Limits
 from buildtool.deploy.needs import Deployment
-from buildtool.deploy.yamltext import YamlText, quote_scalar, quote_scalars
+from buildtool.deploy.yamltext import YamlText
 
 _NUMBER = "(0|[1-9][0-9]*)"
 _MORE = r"[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*"

@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from buildtool.core.errors import UsageError
+from buildtool.core.yamltext import quote_scalar, quote_scalars
 from buildtool.deploy.limits import Limits, mebibytes
 from buildtool.deploy.needs import TRUST_OF_HOST, Deployment
 from buildtool.deploy.plan import Mount
-from buildtool.deploy.yamltext import YamlText, quote_scalar, quote_scalars
+from buildtool.deploy.yamltext import YamlText
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,50}[a-z0-9])?")
 

@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write files for people: lines with their reasons, and values that no reader takes for syntax."""
+"""Write files for people: lines with their reasons."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 _STEP = "  "
@@ -35,19 +33,3 @@ class YamlText:
 def _one_line(text: str) -> str:
     """Return *text* without characters that end a comment or act on a terminal."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
-
-
-def quote_scalar(value: str) -> str:
-    """
-    Return *value* as a double-quoted scalar of YAML 1.2, on one line and in ASCII. Surrogates become U+FFFD.
-
-    Source: YAML 1.2.2, section 5.7: JSON's escapes are YAML's, but for pairs of surrogates.
-    """
-    text = value.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
-    letters = (json.dumps(each)[1:-1] if ord(each) < 0x10000 else f"\\U{ord(each):08x}" for each in text)
-    return '"' + "".join(letters) + '"'
-
-
-def quote_scalars(values: Iterable[str]) -> str:
-    """Return *values* as a sequence of YAML on one line."""
-    return "[" + ", ".join(map(quote_scalar, values)) + "]"

@@ -3,7 +3,7 @@
 Names of interfaces, network namespaces and cgroups, for labels.
 
 A name is looked up once in a reading. Without that, a reading of 10,000 series spends most of its time in
-looking up interfaces, one by one.
+looking up interfaces, one by one. The kernel's names are bytes: U+FFFD is in place of what is not UTF-8.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import socket
 import struct
 import threading
 from pathlib import Path
+
+from buildtool.core.text import replace_bytes
 
 _FILEID_KERNFS = 0xFE  # include/linux/exportfs.h
 _HANDLE = struct.Struct("=IiQ")
@@ -65,7 +67,7 @@ class Names:
             self._namespaces = {}
             for path in _listed(_NAMESPACES):
                 try:
-                    self._namespaces.setdefault(path.stat().st_ino, path.name)
+                    self._namespaces.setdefault(path.stat().st_ino, replace_bytes(path.name))
                 except OSError:
                     continue  # it has just gone
         return self._namespaces.get(inode) or str(inode)
@@ -115,7 +117,7 @@ class Names:
             os.close(found)
         if path != mount and not path.startswith(f"{mount.rstrip('/')}/"):
             return None  # removed: the link ends in " (deleted)", or has another root
-        return path[len(mount.rstrip("/")) :] or "/"
+        return replace_bytes(path[len(mount.rstrip("/")) :]) or "/"
 
     def _close_hierarchy(self) -> None:
         if self._hierarchy is not None and self._hierarchy[0] >= 0:
@@ -132,7 +134,7 @@ def _listed(directory: Path) -> list[Path]:
 
 def _list_interfaces() -> dict[int, str]:
     try:
-        return dict(socket.if_nameindex())
+        return {index: replace_bytes(name) for index, name in socket.if_nameindex()}
     except OSError:
         return {}
 

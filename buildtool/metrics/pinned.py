@@ -22,6 +22,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from buildtool.core.errors import FileAccessError, system_reason
+from buildtool.core.text import replace_bytes
 from buildtool.metrics.bpfcall import (
     MAP_LOOKUP_ELEM,
     attributes_of,
@@ -168,13 +169,18 @@ def _object_name(below: Path) -> str:
         call(MAP_LOOKUP_ELEM, attributes_of(struct.pack("=IIQQQ", descriptor, 0, *places, 0)))
     finally:
         os.close(descriptor)
+    return read_object_name(value.raw.rstrip(b"\0"))
+
+
+def read_object_name(data: bytes) -> str:
+    """Return the object's name in the record *data*, which others may have written."""
     try:
-        record = json.loads(value.raw.rstrip(b"\0"))
-        return str(record["object"])[:MAX_NAME_CHARACTERS]
+        record = json.loads(data)
+        return replace_bytes(str(record["object"]))[:MAX_NAME_CHARACTERS]
     except (ValueError, KeyError, TypeError, RecursionError):
         return "unknown"
 
 
 def decode_name(name: str) -> str:
     """Return the name that pin *name* stands for: a comma is a dot, and %XX a byte."""
-    return unquote(name.replace(",", "."), errors="replace")[:MAX_NAME_CHARACTERS]
+    return replace_bytes(unquote(name.replace(",", "."), errors="replace"))[:MAX_NAME_CHARACTERS]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from buildtool.core.errors import BuildtoolError, FileAccessError, ObjectFormatError, system_reason
-from buildtool.core.text import escape
+from buildtool.core.text import escape, replace_bytes
 from buildtool.metrics.bpfcall import NATIVE_ORDER, open_btf, read_btf
 from buildtool.metrics.declared import Metric, Table, read_metrics
 from buildtool.metrics.names import Names
@@ -206,9 +206,9 @@ class _Run:
     def _labels(self, pinned: PinnedObject) -> dict[str, str]:
         labels = {"object": pinned.name}
         if len(self._reader.places) > 1:
-            labels["place"] = str(pinned.place.directory)
+            labels["place"] = replace_bytes(str(pinned.place.directory))
         if pinned.entry:
-            labels["entry"] = pinned.entry
+            labels["entry"] = replace_bytes(pinned.entry)
         return labels
 
     def _problem(self, pinned: PinnedObject, name: str, text: str, more: dict[str, str]) -> None:

@@ -5,12 +5,17 @@ Serve metrics over HTTP: `/metrics` and `/healthz`.
 The standard library parses requests, after the whole head was read within a deadline: neither a slow client
 nor garbage occupies the server for longer. If there are too many clients, the one that has been slow for the
 longest time is disconnected. One reading at a time runs, and all clients that asked before it began share it.
+
+A page in a browser can let a name of its own mean 127.0.0.1, and would then read answers from there. A server
+that listens on this machine only therefore answers only requests whose header Host names this machine.
 """
 
 from __future__ import annotations
 
 import io
+import ipaddress
 import logging
+import re
 import socket
 import sys
 import threading
@@ -21,8 +26,8 @@ from http.server import BaseHTTPRequestHandler
 from socketserver import TCPServer, ThreadingMixIn
 from typing import Any
 
-from buildtool.core.errors import BuildtoolError, UsageError, system_reason
-from buildtool.core.text import quote
+from buildtool.core.errors import BuildtoolError, UsageError, first_line, system_reason
+from buildtool.core.text import escape, quote
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +40,9 @@ SEND_SECONDS = 10.0
 _BACKLOG = 1024  # a thousand clients may connect at once, and wait
 _ENDS = (b"\r\n\r\n", b"\n\n")
 _LISTEN_HINT = f"write ADDRESS:PORT: {DEFAULT_LISTEN}, 0.0.0.0:9435 for every interface, [::1]:9435"
+
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(:[0-9]*)?", re.ASCII)
+_HOST_TEXT = b"Host: not a name of this machine: use 127.0.0.1, [::1] or localhost\n"
 
 # Returns text and media type in the format that the header Accept asks for.
 Render = Callable[[str], tuple[bytes, str]]
@@ -52,6 +60,22 @@ def parse_listen(text: str) -> tuple[str, int]:
     if not is_number or not bare or (":" in bare and bare == host):
         raise UsageError(f"{quote(text)}: not an address and a port", hint=_LISTEN_HINT)
     return bare, int(port)
+
+
+def is_loopback_address(address: str) -> bool:
+    """Return whether *address* is a number that means this machine, such as 127.0.0.1, ::1 or 127.0.0.2."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return (mapped or found).is_loopback
+
+
+def names_this_machine(host: str) -> bool:
+    """Return whether the header Host with the text *host* is localhost or a loopback address, at any port."""
+    found = _HOST.fullmatch(host.strip().lower())
+    return found is not None and (found[1] == "localhost" or is_loopback_address(found[1].strip("[]")))
 
 
 class _Shared:
@@ -76,6 +100,12 @@ class _Shared:
             except BuildtoolError as error:
                 self.problem = error.message
                 raise
+            except Exception as error:
+                # Whatever it is, the client gets an answer, and /healthz does not say that all is well.
+                cause = system_reason(error) if isinstance(error, OSError) else first_line(error)
+                self.problem = f"metrics: cannot read: {cause}"
+                log.debug("a reading failed", exc_info=True)
+                raise BuildtoolError(self.problem) from error
             self.problem = ""
             self._results = {accept: (began, result)}
             return result
@@ -130,6 +160,11 @@ class _Clients:
             self._changed.notify()
 
 
+def _line(text: str) -> bytes:
+    """Return *text*, which may name a directory of any bytes, as one line of UTF-8."""
+    return f"{escape(text)}\n".encode()
+
+
 def _disconnect(client: socket.socket) -> None:
     """End what the thread of *client* waits for."""
     try:
@@ -153,6 +188,7 @@ class MetricsServer(ThreadingMixIn, TCPServer):
     def __init__(self, render: Render, host: str, port: int) -> None:
         self.shared = _Shared(render)
         self.clients = _Clients()
+        self.checks_host = False
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
             super().__init__((host, port), _Handler)
@@ -160,6 +196,7 @@ class MetricsServer(ThreadingMixIn, TCPServer):
             raise UsageError(
                 f"{host}:{port}: cannot listen: {system_reason(error)}", hint=_LISTEN_HINT
             ) from error
+        self.checks_host = is_loopback_address(self.socket.getsockname()[0])
 
     @property
     def port(self) -> int:
@@ -229,6 +266,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer GET and HEAD."""
+        hosts = self.headers.get_all("Host", [])
+        if self.server.checks_host and not (len(hosts) == 1 and names_this_machine(hosts[0])):
+            self._answer(HTTPStatus.MISDIRECTED_REQUEST, _HOST_TEXT)
+            return
         path = self.path.partition("?")[0]
         if path == "/metrics":
             self.server.clients.wait_for_reading(self.connection)
@@ -238,13 +279,13 @@ class _Handler(BaseHTTPRequestHandler):
                 text, media_type = self.server.shared.read(accept if accept.isprintable() else "")
             except BuildtoolError as error:
                 log.warning("%s", error.message)
-                self._answer(HTTPStatus.SERVICE_UNAVAILABLE, f"{error.message}\n".encode())
+                self._answer(HTTPStatus.SERVICE_UNAVAILABLE, _line(error.message))
                 return
             self._answer(HTTPStatus.OK, text, media_type)
         elif path == "/healthz":
             problem = self.server.shared.problem
             status = HTTPStatus.SERVICE_UNAVAILABLE if problem else HTTPStatus.OK
-            self._answer(status, f"{problem or 'ok'}\n".encode())
+            self._answer(status, _line(problem or "ok"))
         else:
             self._answer(HTTPStatus.NOT_FOUND, b"/metrics and /healthz are here\n")
 

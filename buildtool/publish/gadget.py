@@ -7,10 +7,10 @@ Source: Inspektor Gadget, pkg/oci/{build,oci}.go.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
 from buildtool.core.platforms import Platform
+from buildtool.core.yamltext import quote_scalar
 from buildtool.oci.write import Document, IndexPart, blob_layer
 
 ARTIFACT_TYPE = "application/vnd.gadget.v1+binary"
@@ -55,8 +55,6 @@ def gadget_part(
 
 
 def _make_metadata(annotations: Mapping[str, str]) -> bytes:
-    """Return a gadget.yaml. JSON texts are YAML texts, too."""
+    """Return a gadget.yaml. Labels are a stranger's texts, of any characters."""
     members = ((member, annotations.get(f"{_OCI}{key}")) for key, member in _MEMBERS.items())
-    return b"".join(
-        f"{member}: {json.dumps(text, ensure_ascii=False)}\n".encode() for member, text in members if text
-    )
+    return b"".join(f"{member}: {quote_scalar(text)}\n".encode() for member, text in members if text)

@@ -23,13 +23,13 @@ from labs.registry import run_registry
 from buildtool.cli.main import run
 from buildtool.compile.headers import HEADERS_VARIABLE
 from buildtool.core.errors import ObjectFormatError, UsageError
+from buildtool.core.yamltext import quote_scalar
 from buildtool.deploy.compose import write_compose
 from buildtool.deploy.helm import chart_files
 from buildtool.deploy.kubernetes import Cluster, write_pod
 from buildtool.deploy.limits import Limits
 from buildtool.deploy.needs import Choices, plan_deployment, plan_image
 from buildtool.deploy.quadlet import write_unit
-from buildtool.deploy.yamltext import quote_scalar
 from buildtool.image.inspect import ImageReport, inspect_stored
 from buildtool.image.metadata import Entrypoint, parse_entrypoint
 from buildtool.oci.read import open_layout

@@ -426,6 +426,41 @@ def test_too_many_series_are_cut_to_the_same_ones(
     assert len(warned) == 3
 
 
+def print_to_terminal(*arguments: str | Path) -> str:
+    """Return what `buildtool metrics print` shows on a terminal."""
+    mine, its = os.openpty()
+    argv = [sys.executable, "-m", "buildtool", "metrics", "print", *map(str, arguments)]
+    with subprocess.Popen(argv, stdout=its) as process:
+        os.close(its)
+        shown = b""
+        try:
+            while piece := os.read(mine, 65536):
+                shown += piece
+        except OSError:
+            pass  # the other end is closed
+        os.close(mine)
+    assert process.returncode == 0
+    return shown.decode()
+
+
+def test_texts_that_are_no_text(
+    lab: Lab, tmp_path: Path, build: Callable[..., bytes], places: tuple[Path, str, str]
+) -> None:
+    """A label with an escape is exact in a pipe and escaped on a terminal; names of bytes do no harm."""
+    root, left, _ = places
+    put_signed(lab, tmp_path, "x.bpf.o", build().replace(b"1.2-RELEASE", b"1.2\x1b]0;xyz\x07"))
+    start_pinned(lab, tmp_path, root, left)
+    other = Path(os.fsdecode(os.fsencode(tmp_path) + b"/p\xff"))
+    other.symlink_to(root)
+    places_of = ("--pin-root", root, "--pin-root", other)
+    samples = read_samples(*places_of)
+    assert by_label(samples, "build_info", "version") == {"1.2\x1b]0;xyz\x07": 1}
+    assert by_label(samples, "build_info", "place") == {str(root): 1, f"{tmp_path}/p\ufffd": 1}
+    shown = print_to_terminal(*places_of).replace("\r\n", "\n")
+    assert shown.replace("\n", "").isprintable()
+    assert 'version="1.2\\x1b]0;xyz\\x07"' in shown
+
+
 def test_another_objects_fault_leaves_others_alone(
     lab: Lab, tmp_path: Path, build: Callable[..., bytes], places: tuple[Path, str, str]
 ) -> None:
@@ -461,6 +496,11 @@ def test_shared_objects_have_an_entry_each(
         assert entries.keys() == {entry.name for entry in root.iterdir()}
         assert len(entries) == 2
         assert 'object="x.bpf.o"' in done.stdout
+        entry = next(root.iterdir())
+        other = Path(os.fsdecode(os.fsencode(root) + b"/e\xff"))
+        entry.rename(other)
+        assert "e\ufffd" in by_label(read_samples("--share", root), "frames_total", "entry")
+        other.rename(entry)
 
 
 def test_a_missing_pin_leaves_other_maps_alone(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -64,6 +65,25 @@ def test_cgroups_by_their_ids() -> None:
         assert Names().cgroup(number) == str(number)
         assert names.cgroup(2**63) == str(2**63)
         names.begin()
+
+
+def test_names_that_are_not_utf8() -> None:
+    """Anybody who may make a cgroup or an interface chooses bytes; the label is text that has an encoding."""
+    with kernel.cgroup2() as top:
+        child = Path(os.fsdecode(os.fsencode(top) + b"/x\xffy"))
+        child.mkdir()
+        assert Names().cgroup(child.stat().st_ino) == f"/{top.name}/x\ufffdy"
+    with net.veth_pair() as (_, right):
+        link = ("ip", "-n", right.namespace.name, "link", "set", "veth0")
+        run(*link, "down")
+        subprocess.run([*link, "name", b"v\xff0"], check=True)
+        assert Names().interface(right.index, right.namespace.inode) == "v\ufffd0"
+        place = Path(os.fsdecode(b"/run/netns/lab-\xff"))
+        place.touch()
+        try:
+            assert Names().namespace(place.stat().st_ino) == "lab-\ufffd"
+        finally:
+            place.unlink()
 
 
 def test_a_reading_leaves_no_descriptor() -> None:

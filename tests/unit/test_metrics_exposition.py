@@ -8,6 +8,7 @@ import random
 import pytest
 
 from buildtool.metrics.exposition import Reader
+from buildtool.metrics.pinned import decode_name, read_object_name
 
 PLAIN = "text/plain; version=0.0.4; charset=utf-8"
 OPEN = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -52,3 +53,10 @@ def test_no_header_of_a_client_is_an_error() -> None:
         text, media_type = reader.render("".join(source.choices(parts, k=source.randrange(14))))
         assert b"buildtool_metrics_objects 0.0" in text
         assert media_type.isprintable()
+
+
+def test_names_of_objects_have_an_encoding() -> None:
+    """Whoever may pin chooses the bytes of names, and whoever may write a record its halves of characters."""
+    assert decode_name("a\udcff,b%FF") == "a\ufffd.b\ufffd"
+    assert read_object_name(b'{"object": "a\\ud800b"}') == "a\ufffdb"
+    assert read_object_name(b'{"object": ') == "unknown"

@@ -18,7 +18,7 @@ from buildtool.metrics import serve
 from buildtool.metrics.serve import MetricsServer, parse_listen
 
 BODY = b"# HELP x_total x\n# TYPE x_total counter\nx_total 1.0\n"
-GET = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
+GET = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 class Render:
@@ -83,9 +83,9 @@ def test_answers() -> None:
         assert ask(server, GET.replace(b"/metrics", b"/healthz"))[::2] == (200, b"ok\n")
         assert ask(server, GET.replace(b"/metrics", b"/etc/passwd"))[0] == 404
         assert ask(server, GET.replace(b"GET", b"POST"))[0] == 501
-        accepted = GET.replace(b"Host: x", b"Accept: application/openmetrics-text")
+        accepted = GET.replace(b"\r\n\r\n", b"\r\nAccept: application/openmetrics-text\r\n\r\n")
         assert b"asked=application/openmetrics-text" in ask(server, accepted)[1]
-        folded = GET.replace(b"Host: x", b"Accept: text/plain;version=1\r\n Set-Cookie: x")
+        folded = GET.replace(b"\r\n\r\n", b"\r\nAccept: text/plain;version=1\r\n Set-Cookie: x\r\n\r\n")
         assert ask(server, folded)[0] == 200
         assert render.readings[-1] == ""
 
@@ -101,6 +101,74 @@ def test_a_failed_reading_is_unhealthy_until_the_next_one(caplog: pytest.LogCapt
         assert ask(server)[0] == 200
         assert ask(server, GET.replace(b"/metrics", b"/healthz"))[0] == 200
     assert caplog.messages == ["pins: cannot read: permission denied"]
+
+
+def test_any_fault_of_a_reading_is_an_answer() -> None:
+    """An error that nobody expected is 503 in one line, at /healthz too, until a good reading."""
+    failures = {
+        UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates not allowed"): b"surrogates not allowed\n",
+        OSError(24, "Too many open files"): b"metrics: cannot read: too many open files\n",
+        AssertionError(): b"metrics: cannot read: AssertionError\n",
+        ValueError("\x1b[2Jx"): b"metrics: cannot read: \\x1b[2Jx\n",
+        FileAccessError("/p\udcff: cannot read: denied"): b"/p\\udcff: cannot read: denied\n",
+    }
+
+    class Failing(Render):
+        failure: Exception | None = None
+
+        def __call__(self, accept: str) -> tuple[bytes, str]:
+            """Raise the failure."""
+            if self.failure is not None:
+                raise self.failure
+            return super().__call__(accept)
+
+    render = Failing()
+    with running(render) as server:
+        for render.failure, end in failures.items():
+            status, _, body = ask(server)
+            assert status == 503
+            assert body.endswith(end)
+            assert body.count(b"\n") == 1
+            assert ask(server, GET.replace(b"/metrics", b"/healthz"))[::2] == (503, body)
+        render.failure = None
+        assert ask(server)[::2] == (200, BODY)
+        assert ask(server, GET.replace(b"/metrics", b"/healthz"))[0] == 200
+
+
+LOCAL = ("localhost", "LocalHost:9435", "127.0.0.1", "127.0.0.1:1", "[::1]", "[::1]:9435", "127.9.9.9")
+STRANGE = (
+    *("page.example", "page.example:9435", "localhost.page.example", "127.0.0.1.page.example", "192.0.2.1"),
+    *("page.example:127.0.0.1", "localhost:x", "[::1", "[::2]", "", "[localhost]", "a@localhost", "0"),
+    "localhost\r\nHost: page.example",
+)
+
+
+@pytest.mark.parametrize("path", [b"/metrics", b"/healthz"])
+def test_a_page_in_a_browser_reads_nothing(path: bytes) -> None:
+    """On loopback, only a Host that is this machine is answered: a page's name may mean 127.0.0.1."""
+    render = Render()
+    request = GET.replace(b"/metrics", path)
+    with running(render) as server:
+        for host in STRANGE:
+            status, _, body = ask(server, request.replace(b"localhost", host.encode()))
+            assert (status, body) == (421, serve._HOST_TEXT), host
+        assert ask(server, request.replace(b"Host: localhost\r\n", b""))[0] == 421
+        assert render.readings == []
+        for host in LOCAL:
+            assert ask(server, request.replace(b"localhost", host.encode()))[0] == 200, host
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "::ffff:127.0.0.1", "localhost"])
+def test_a_server_on_loopback_checks_host(address: str) -> None:
+    """However the address is written."""
+    with MetricsServer(Render(), address, 0) as server:
+        assert server.checks_host
+
+
+def test_a_server_for_the_network_has_names_that_it_does_not_know() -> None:
+    """Host is not checked there."""
+    with MetricsServer(Render(), "0.0.0.0", 0) as server:  # noqa: S104 - for this process alone
+        assert not server.checks_host
 
 
 GARBAGE = {
@@ -138,7 +206,7 @@ def test_random_bytes_do_not_stop_the_server() -> None:
     source = random.Random(16)  # noqa: S311 - test data
     with running(Render()) as server:
         for _ in range(300):
-            data = bytearray(GET.replace(b"Host: x", b"Accept: text/plain;version=1.0.0"))
+            data = bytearray(GET.replace(b"\r\n\r\n", b"\r\nAccept: text/plain;version=1.0.0\r\n\r\n"))
             for _ in range(source.randrange(1, 8)):
                 data[source.randrange(len(data))] = source.randrange(256)
             data = data[: source.randrange(1, len(data) + 1)]
@@ -165,7 +233,7 @@ def test_an_endless_head_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that sends on and on gets its answer after the first 16 KiB."""
     monkeypatch.setattr(serve, "HEAD_SECONDS", 3600)
     with running(Render()) as server, connect(server) as client:
-        client.sendall(b"GET /metrics HTTP/1.1\r\nA: " + b"a" * 2 * serve.MAX_HEAD_BYTES)
+        client.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nA: " + b"a" * 2 * serve.MAX_HEAD_BYTES)
         assert client.recv(12) == b"HTTP/1.0 200"
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from buildtool.cli.main import run
-from buildtool.core.text import escape, quote
+from buildtool.core.text import escape, quote, replace_bytes
 
 PRINTABLE = "Zähler-счётчик-计数-\u05e9\u05dc\u05d5\u05dd"
 
@@ -33,6 +33,13 @@ def test_only_what_cannot_be_printed_is_escaped(text: str, shown: str) -> None:
     assert escape(text) == shown
     assert quote(text) == f"'{shown}'"
     assert escape(text).isprintable()
+
+
+def test_bytes_and_surrogates_are_replaced() -> None:
+    """What the system gave as bytes has an encoding afterwards."""
+    assert replace_bytes(PRINTABLE) == PRINTABLE
+    assert replace_bytes("a\udcffb\ud800c\udfff") == "a\ufffdb\ufffdc\ufffd"
+    assert replace_bytes("\udcc3\udca9") == "\u00e9"
 
 
 def test_kept_characters_and_the_limit() -> None:
