@@ -31,7 +31,15 @@ from buildtool.core.resources import resource_path
 from buildtool.core.strictjson import format_time
 from buildtool.image.archive import ARCHIVE_EPOCH, SourceArchive, pack_own_sources, pack_project
 from buildtool.image.context import sent_directories
-from buildtool.image.embedded import EmbeddedFile, loader_sources, probe_sources, python_sources
+from buildtool.image.embedded import (
+    VENDORED,
+    VENDORED_NAME,
+    EmbeddedFile,
+    loader_sources,
+    pack_vendored,
+    probe_sources,
+    python_sources,
+)
 from buildtool.image.kerneltypes import TypesByArch, types_entries
 from buildtool.image.metadata import image_entrypoint, image_labels
 from buildtool.objects.capabilities import PINS_NAME
@@ -191,6 +199,8 @@ def _context(request: RenderRequest, archive: SourceArchive | None) -> dict[str,
         "archive": archive,
         "alone": request.form is Form.FOLDER,
         "sources": _embedded_sources(request) if archive is None else [],
+        "vendored": _vendored_sources() if archive is None else None,
+        "vendored_name": VENDORED_NAME,
         "trust": _check_files(
             EmbeddedFile(directory="", name=name, text=text) for name, text in request.trust.items()
         ),
@@ -321,7 +331,13 @@ def _apt_install(platforms: Iterable[Platform], *, native: bool) -> list[str]:
 
 
 def _embedded_sources(request: RenderRequest) -> list[tuple[str, list[EmbeddedFile]]]:
-    return _by_directory([*loader_sources(), *python_sources(), *_more_sources(request)])
+    files = (*loader_sources(), *python_sources(), *_more_sources(request))
+    return _by_directory([file for file in files if not file.directory.startswith(VENDORED)])
+
+
+def _vendored_sources() -> EmbeddedFile:
+    files = [file for file in loader_sources() if file.directory.startswith(VENDORED)]
+    return EmbeddedFile(directory="", name=f"{VENDORED_NAME}.base64", text=pack_vendored(files))
 
 
 def _by_directory(files: Sequence[EmbeddedFile]) -> list[tuple[str, list[EmbeddedFile]]]:

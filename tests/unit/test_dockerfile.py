@@ -54,6 +54,13 @@ def test_same_request_gives_same_dockerfile() -> None:
     assert render() == render()
 
 
+def test_one_file_fits_into_a_message() -> None:
+    """BuildKit's client sends at most 16 MiB, and about five times the text for two platforms."""
+    text = render_dockerfile(replace(request(), form=Form.INLINE)).text
+    assert 1_000_000 < len(text) < 3_000_000
+    assert "<<'libbpf.c'" not in text
+
+
 def test_every_instruction_is_known_and_no_run_needs_a_shell() -> None:
     """Instructions outside heredocs are those of the template. RUN and ENTRYPOINT are JSON arrays."""
     text = render(image__healthcheck=("/usr/bin/verify-and-load", "--version"))
