@@ -134,8 +134,20 @@ def _list_platform(source: BlobSource, image: StoredImage) -> ListedPlatform:
         created=str(image.config.get("created") or ""),
         objects=tuple(_list_objects(tree)),
         programs=tuple(_list_programs(tree, image.platform)),
-        packages=tuple(sorted(set(_list_packages(tree)))),
+        packages=tuple(sorted(_count_packages(tree))),
     )
+
+
+def _count_packages(tree: Tree) -> set[ListedPackage]:
+    """Return the packages of the base. Raises: ObjectFormatError, if a list of these would be too long."""
+    found: set[ListedPackage] = set()
+    for package in _list_packages(tree):
+        found.add(package)
+        if len(found) > MAX_PACKAGES:
+            raise ObjectFormatError(
+                f"the base has more than {MAX_PACKAGES} packages", hint="a smaller base image has fewer"
+            )
+    return found
 
 
 def _is_kept(path: str) -> bool:
@@ -201,7 +213,7 @@ def _list_packages(tree: Tree) -> Iterator[ListedPackage]:
             continue
         if path != _PACKAGES[1] and not path.startswith(_PACKAGES[0]):
             continue
-        for paragraph in entry.data.decode("utf-8", "replace").split("\n\n")[:MAX_PACKAGES]:
+        for paragraph in entry.data.decode("utf-8", "replace").split("\n\n"):
             fields = dict(
                 line.split(": ", 1)
                 for line in paragraph.splitlines()

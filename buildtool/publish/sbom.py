@@ -19,6 +19,7 @@ from uuid import NAMESPACE_URL, uuid5
 from cyclonedx.model import HashAlgorithm, HashType, Property
 from cyclonedx.model.bom import Bom
 from cyclonedx.model.component import Component, ComponentType
+from cyclonedx.model.dependency import Dependency
 from cyclonedx.model.license import DisjunctiveLicense
 from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
@@ -75,16 +76,20 @@ def _cyclonedx(inventory: Inventory) -> Any:
         Component(type=ComponentType.APPLICATION, name="buildtool", version=__version__)
     )
     parts: list[Component] = []
+    needs: dict[Component, list[Component]] = {}
     for platform in inventory.platforms:
         parts += [_object_component(platform, each) for each in platform.objects]
         for program in platform.programs:
             part, libraries = _program_component(platform, program)
             parts += [part, *libraries]
-            bom.register_dependency(part, libraries)
+            needs[part] = libraries
         parts += [_package_component(platform, package, "base") for package in platform.packages]
-    for part in parts:
-        bom.components.add(part)
-    bom.register_dependency(image, parts)
+    needs[image] = parts
+    # Not by register_dependency, which searches all parts for each part.
+    for part in (*parts, image):
+        inner = [Dependency(ref=each.bom_ref) for each in needs.get(part, ())]
+        bom.dependencies.add(Dependency(ref=part.bom_ref, dependencies=inner))
+    bom.components.update(parts)
     return json.loads(JsonV1Dot6(bom).output_as_string())
 
 

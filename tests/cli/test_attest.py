@@ -26,7 +26,7 @@ from buildtool.oci.registry import Client, parse_reference
 from buildtool.oci.tarwriter import TarEntry
 from buildtool.oci.write import ImageSet, write_archive
 from buildtool.publish.bundle import MEDIA_BUNDLE, make_statement
-from buildtool.publish.inventory import ListedPackage
+from buildtool.publish.inventory import MAX_PACKAGES, ListedPackage
 from buildtool.publish.named import BUILD_TYPE, PREDICATE_TYPE
 from buildtool.publish.sbom import package_url
 from buildtool.publish.sign import signed_manifests, write_statement
@@ -209,6 +209,23 @@ def test_packages_and_labels_of_a_strange_base(capsys: Capture) -> None:
         assert output.isascii()
         Path("a.spdx.json").write_text(output)
     assert validate_full_spdx_document(parse_file("a.spdx.json")) == []
+
+
+def test_image_of_ten_thousand_files(capsys: Capture) -> None:
+    """A base of many files and packages is listed whole; more packages than the limit are an error."""
+    files = [TarEntry(path=f"usr/share/doc/{number}", data=b"") for number in range(10_000)]
+    for count, code in ((1_000, 0), (MAX_PACKAGES + 1, 1)):
+        names = (f"Package: p{number}\nVersion: 1\nArchitecture: all" for number in range(count))
+        status = TarEntry(path="var/lib/dpkg/status", data="\n\n".join(names).encode())
+        images = make_programs_image({"x.bpf.o": sign()}, ["amd64"], *files, status)
+        write_archive(Path("image.tar"), images, "demo:1", replace=True)
+        for kind, member in (("cyclonedx", "components"), ("spdx", "packages")):
+            assert run(["sbom", "image.tar", "--format", kind]) == code
+            if code:
+                check_error(capsys, f"the base has more than {MAX_PACKAGES} packages")
+            else:
+                found = json.loads(capsys.readouterr().out)[member]
+                assert len([each for each in found if each["name"].startswith("p")]) == count
 
 
 def test_a_vendored_library_has_the_address_of_its_release() -> None:
