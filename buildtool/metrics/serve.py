@@ -104,7 +104,7 @@ class _Shared:
                 # Whatever it is, the client gets an answer, and /healthz does not say that all is well.
                 cause = system_reason(error) if isinstance(error, OSError) else first_line(error)
                 self.problem = f"metrics: cannot read: {cause}"
-                log.debug("a reading failed", exc_info=True)
+                log.debug("a reading failed: %r", error)
                 raise BuildtoolError(self.problem) from error
             self.problem = ""
             self._results = {accept: (began, result)}
@@ -278,7 +278,7 @@ class _Handler(BaseHTTPRequestHandler):
             try:
                 text, media_type = self.server.shared.read(accept if accept.isprintable() else "")
             except BuildtoolError as error:
-                log.warning("%s", error.message)
+                log.warning("%s", escape(error.message))
                 self._answer(HTTPStatus.SERVICE_UNAVAILABLE, _line(error.message))
                 return
             self._answer(HTTPStatus.OK, text, media_type)
