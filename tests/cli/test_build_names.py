@@ -270,7 +270,7 @@ def test_secrets_of_caches_are_shown_nowhere(field: str, caplog: pytest.LogCaptu
         with pytest.raises(UsageError) as caught:
             check_cache(text)
         assert "HUNTER2" not in str(caught.value)
-    with caplog.at_level("DEBUG"):
+    with caplog.at_level("DEBUG", logger="buildtool.core.process"):
         Runner().run(["true", "--cache-to", f"type=s3,{field}=HUNTER2,bucket=b"])
     assert "bucket=b" in caplog.text
     assert "HUNTER2" not in caplog.text

@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import tarfile
+from base64 import b64decode
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from buildtool.image import archive as archives
 from buildtool.image import folder as folders
 from buildtool.image.archive import ARCHIVE_EPOCH, SourceArchive, pack_own_sources, pack_project
 from buildtool.image.dockerfile import Dockerfile, Form, render_dockerfile
-from buildtool.image.embedded import loader_sources, python_sources
+from buildtool.image.embedded import VENDORED, loader_sources, python_sources
 from buildtool.image.folder import check_folder, write_folder
 from buildtool.image.sentheaders import choose_headers
 
@@ -313,12 +314,24 @@ def test_folder_names_its_time_and_forms_of_a_project_do_not() -> None:
 
 
 def test_one_file_holds_all_sources_as_text() -> None:
-    """The form without an archive has every file as a heredoc."""
+    """The form without an archive has every file of ours as a heredoc, and those of libraries in base64."""
     found = render_dockerfile(request(form=Form.INLINE))
     assert found.archive is None
     assert "AS archive" not in found.text
-    for text in (file.text for file in (*loader_sources(), *python_sources()) if file.text):
+    files = (*loader_sources(), *python_sources())
+    libraries = [file for file in files if file.directory.startswith(VENDORED)]
+    for text in (file.text for file in files if file.text and file not in libraries):
         assert f"\n{text}" in found.text
+    packed = found.text.partition("<<'vendored.tar.gz.base64' /\n")[2].partition("\nvendored.tar.gz.base64")[
+        0
+    ]
+    with tarfile.open(fileobj=io.BytesIO(b64decode(packed))) as outer:
+        inner = outer.extractfile("vendored.tar.gz")
+        assert inner is not None
+        with tarfile.open(fileobj=inner) as archive:
+            held = {member.name: archive.extractfile(member) for member in archive}
+            texts = {name: file.read().decode() for name, file in held.items() if file}
+    assert texts == {f"{file.directory}/{file.name}": file.text for file in libraries}
 
 
 def test_folder_gets_both_files_with_plain_modes(tmp_path: Path) -> None:
