@@ -47,10 +47,12 @@ def run_pipeline(
             ["commit", "--quiet", "--message", "lab"],
         ):
             subprocess.run([*git, *words], check=True)
+    # Tests of the engine set where docker keeps its logins. A job makes a place of its own only without that.
+    inherited = {name: value for name, value in os.environ.items() if name != "DOCKER_CONFIG"}
     return subprocess.run(
         [*command, *arguments],
         cwd=repository,
-        env={**os.environ, **environ},
+        env={**inherited, **environ},
         capture_output=True,
         text=True,
         check=False,
