@@ -14,7 +14,13 @@ import click
 
 from buildtool.cli.options import config_option, json_option
 from buildtool.cli.output import clean_line, output_ended, print_json, print_table, say, write_lines
-from buildtool.cli.places import choose_places, places_options, require_directories
+from buildtool.cli.places import (
+    choose_places,
+    count_option,
+    interval_option,
+    places_options,
+    require_directories,
+)
 from buildtool.core.errors import FileAccessError, system_reason
 from buildtool.core.strictjson import format_time
 from buildtool.core.text import escape
@@ -99,14 +105,8 @@ def dump(
 @command.command("watch")
 @click.argument("map_name", metavar="MAP")
 @places_options
-@click.option(
-    "--interval",
-    type=click.FloatRange(0.05, 86400),
-    default=1.0,
-    show_default=True,
-    help="Seconds from one reading to the next.",
-)
-@click.option("--count", type=click.IntRange(1), help="End after this number of intervals.")
+@interval_option
+@count_option
 @click.option(
     "--limit",
     type=click.IntRange(1, MAX_ENTRIES),

@@ -19,6 +19,16 @@ _PLACES_HINT = "name the directory of the loader: --pin-root DIR or --share DIR"
 _DIRECTORY = click.Path(path_type=Path, readable=False)  # the reader has better words
 
 
+interval_option = click.option(
+    "--interval",
+    type=click.FloatRange(0.05, 86400),
+    default=1.0,
+    show_default=True,
+    help="Seconds from one reading to the next.",
+)
+count_option = click.option("--count", type=click.IntRange(1), help="End after this number of intervals.")
+
+
 def places_options(function: Command) -> Command:
     """Add --pin-root and --share."""
     pin_root = click.option(

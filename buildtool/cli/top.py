@@ -12,7 +12,13 @@ import click
 
 from buildtool.cli.options import config_option, json_option
 from buildtool.cli.output import output_ended, say, write_lines
-from buildtool.cli.places import choose_places, places_options, require_directories
+from buildtool.cli.places import (
+    choose_places,
+    count_option,
+    interval_option,
+    places_options,
+    require_directories,
+)
 from buildtool.cli.topscreen import show_live
 from buildtool.cli.topview import interval_json, interval_lines
 from buildtool.metrics.rates import RateMeter
@@ -24,14 +30,8 @@ _WITHOUT_SCREEN = ("", "dumb", "unknown")
 
 @click.command("top")
 @places_options
-@click.option(
-    "--interval",
-    type=click.FloatRange(0.05, 86400),
-    default=1.0,
-    show_default=True,
-    help="Seconds from one reading to the next.",
-)
-@click.option("--count", type=click.IntRange(1), help="End after this number of intervals.")
+@interval_option
+@count_option
 @click.option(
     "--sort",
     type=click.Choice(["rate", "name", "value"]),
